@@ -1,0 +1,1 @@
+"""Passwords and SCRAM for all protocols, with throttling. One per pod."""

@@ -1,0 +1,36 @@
+"""The real S3 server that all integration tests of a run share; each test gets a bucket of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from mailpod.adapters.objects import Credentials
+from mailpod.contract import StorageConfig
+from tests.support.seaweed import Seaweed
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A running SeaweedFS."""
+    server = Seaweed.start(tmp_path_factory.mktemp("seaweed"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def storage(seaweed: Seaweed) -> StorageConfig:
+    """A fresh bucket on it."""
+    name = f"mail-{next(_numbers)}"
+    seaweed.make_bucket(name)
+    return StorageConfig(bucket=name, endpoint=seaweed.endpoint, force_path_style=True)
+
+
+@pytest.fixture
+def credentials(seaweed: Seaweed) -> Credentials:
+    """The server's keys."""
+    return Credentials(seaweed.access_key, seaweed.secret_key)
