@@ -9,6 +9,7 @@ import pytest
 
 from mailpod.adapters.objects import Credentials
 from mailpod.contract import StorageConfig
+from tests.support.fleet import Fleet
 from tests.support.seaweed import Seaweed
 
 _numbers = itertools.count(1)
@@ -34,3 +35,17 @@ def storage(seaweed: Seaweed) -> StorageConfig:
 def credentials(seaweed: Seaweed) -> Credentials:
     """The server's keys."""
     return Credentials(seaweed.access_key, seaweed.secret_key)
+
+
+@pytest.fixture(scope="module")
+def fleet(seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two running pods on one bucket, with alice@ and bob@example.com; one fleet a module."""
+    name = f"fleet-{next(_numbers)}"
+    seaweed.make_bucket(name)
+    config = StorageConfig(bucket=name, endpoint=seaweed.endpoint, force_path_style=True, prefix="fleet")
+    running = Fleet.create(tmp_path_factory.mktemp("fleet"), config, Credentials(seaweed.access_key, seaweed.secret_key))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
