@@ -9,7 +9,8 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     """One MIME part (RFC 2046) with its byte offsets in the message. The root is path "".
 
     Numbering is IMAP's (RFC 9051 §6.4.5): the only part of a non-multipart message is "1" and is the root itself; a message/rfc822
-    part's own text is numbered below it.
+    part's own text is numbered below it. Behind a message/rfc822 part P stands the root of the message inside it: "P.1" when that is
+    no multipart, "P." when it is one (its parts are "P.1", "P.2", …). `sections.section_range` knows all of this.
     """
 
     path: str  # "", "1", "1.2", …
@@ -47,3 +48,4 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     to_text: str = ""
     cc_text: str = ""
     bcc_text: str = ""
+    sent_zone_minutes: int = 0  # of the Date header, east of UTC: SENTON and its kin compare the date as it was written (RFC 9051 §6.4.4)
