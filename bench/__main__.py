@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import resource
 import shutil
 import tempfile
 from pathlib import Path
 
 import trustme
 
-from bench import imap, smtp, store
+from bench import bodies, imap, smtp, store
 from bench.peers import Peers
 from bench.table import Result, machine
 from mailpod.adapters.objects import Credentials
 from mailpod.contract import ListenerName, StorageConfig
-from tests.support.fleet import PASSWORD, Fleet, mailbox
+from tests.support.pods import PASSWORD, Fleet, mailbox
 from tests.support.seaweed import Seaweed
 
 BASE = Path("/var/tmp/postroom-bench")
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)  # 1,000 sessions, and more
     scale = 10 if options.quick else 1
     count = 100_000 // scale
     result = Result()
@@ -44,14 +46,12 @@ def main() -> None:
     fleet: Fleet | None = None
     try:
         seaweed.make_bucket("bench")
-        names = [*smtp.users(10), imap.USER, "large"]
-        fleet = Fleet.create(
-            BASE / "fleet",
-            StorageConfig(bucket="bench", endpoint=seaweed.endpoint, force_path_style=True),
-            Credentials(seaweed.access_key, seaweed.secret_key),
-            mailboxes=[mailbox(f"{name}@example.com", quota_bytes=100 * 1024**3) for name in names],
-            log_level="Warning",
-        ).start()
+        names = [*smtp.users(10), imap.USER, bodies.LARGE, bodies.SMALL]
+        (BASE / "fleet").mkdir()
+        storage = StorageConfig(bucket="bench", endpoint=seaweed.endpoint, force_path_style=True, cache_bytes=8 * 1024**3)
+        keys = Credentials(seaweed.access_key, seaweed.secret_key)
+        boxes = [mailbox(f"{name}@example.com", quota_bytes=100 * 1024**3) for name in names]
+        fleet = Fleet.create(BASE / "fleet", storage, keys, mailboxes=boxes, log_level="Warning").start()
         pod = fleet.pods[0]
         if not options.no_peers:
             peers = _start_peers()
@@ -69,14 +69,16 @@ def main() -> None:
             if "imap" in options.only:
                 imap.run(result, pod, peers, count)
         if "bodies" in options.only:
-            size, large = 500_000, 1000 // scale
-            imap.fill_by_append(imaps, "large@example.com", PASSWORD, large, size, batch=10)
-            if peers is not None:
-                imap.fill_maildir(peers, "large", large, size)
-            imap.bodies(result, pod, peers, "large", size * large)
+            (BASE / "plain").mkdir()
+            plain = Fleet.create(BASE / "plain", storage, keys, pods=1, mailboxes=boxes, log_level="Warning")
+            large, small = 1000 // scale, 2000 // scale
+            bodies.fill(pod, peers, large, small)
+            try:
+                bodies.run(result, pod, plain.pods[0], peers, large, small)
+            finally:
+                plain.stop()
         if "idle" in options.only:
-            for mailbox_user in ("bench1@example.com",):
-                imap.fill_by_append(imaps, mailbox_user, PASSWORD, 5)
+            imap.fill_by_append(imaps, "bench1@example.com", PASSWORD, 5)
             if peers is not None:
                 imap.fill_maildir(peers, "bench1", 5)
             imap.idle(result, fleet.pods, peers, 50, across=False)
@@ -84,9 +86,9 @@ def main() -> None:
             imap.idle(result, fleet.pods, peers, 1000, across=False)
         if "memory" in options.only:
             imap.fill_by_append(imaps, "bench1@example.com", PASSWORD, 5)
-            imap.memory(result, pod)
+            imap.memory(result, pod, peers)
         if "store" in options.only:
-            store.run(result, seaweed, 1_000_000 // scale)
+            store.run(result, seaweed, "bench", 1_000_000 // scale)
     finally:
         if peers is not None:
             peers.stop()

@@ -7,6 +7,11 @@ import ssl
 import time
 from typing import Self
 
+# One for all: making one costs more than a handshake. Nothing is resumed, for no session is passed on.
+_CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_CONTEXT.check_hostname = False
+_CONTEXT.verify_mode = ssl.CERT_NONE
+
 
 class Imap:
     """One connection. `command()` sends and reads to the tagged line; `seconds` and `received` tell of the last command."""
@@ -15,10 +20,7 @@ class Imap:
         self._socket: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=120)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self._socket = context.wrap_socket(self._socket)
+            self._socket = _CONTEXT.wrap_socket(self._socket)
         self._tag = 0
         self._view = memoryview(bytearray(1 << 20))
         self.received = 0

@@ -14,7 +14,7 @@ from bench.peers import Peers
 from bench.process import Tree
 from bench.table import Result, Row
 from mailpod.contract import ListenerName
-from tests.support.fleet import PASSWORD, Pod
+from tests.support.pods import PASSWORD, Pod
 from tests.support.seaweed import Seaweed
 
 CLIENTS = 10
@@ -34,6 +34,7 @@ class Side:
     rate: float  # messages a second, first byte sent to last one visible
     cpu_ms: float  # a message
     with_store_ms: float  # a message, the object store's CPU included
+    memory_bytes: int  # proportional set size of the first tree at the end of the run
 
 
 def users(count: int) -> list[str]:
@@ -63,7 +64,7 @@ def _run(smtp: int, imaps: int, names: list[str], suffix: str, password: str, si
         time.sleep(0.05)
     seconds = time.perf_counter() - started
     used = [tree.cpu_s() - start for tree, start in zip(trees, before, strict=True)]
-    return Side(messages / seconds, used[0] / messages * 1000, sum(used) / messages * 1000)
+    return Side(messages / seconds, used[0] / messages * 1000, sum(used) / messages * 1000, trees[0].rss_bytes())
 
 
 def run(result: Result, pod: Pod, store: Seaweed, peers: Peers | None, messages: int = 3000) -> None:
@@ -81,14 +82,15 @@ def run(result: Result, pod: Pod, store: Seaweed, peers: Peers | None, messages:
             peer_args = (peers.smtp, peers.imaps, names, "", PEER_PASSWORD, size)
             _run(*peer_args, count // 10, [peers.tree()])
             theirs = _run(*peer_args, count, [peers.tree()])
-            peer_text = f"{theirs.rate:.0f} /s, {theirs.cpu_ms:.2f} ms"
+            peer_text = f"{theirs.rate:.0f} /s, {theirs.cpu_ms:.2f} ms, {theirs.memory_bytes / 1e6:.0f} MB"
             ratio = f"{ours.rate / theirs.rate:.2f}"
             reached = reached and ours.rate >= rate_target * theirs.rate
         result.add(
             Row(
                 f"SMTP accepted → visible in IMAP, {size // 1000} KB, {CLIENTS} clients, {mailboxes} mailbox{'es' * (mailboxes > 1)}",
                 f"pod ≤ {cpu_target} ms, with SeaweedFS ≤ {both_target} ms, rate ≥ {rate_target} ×",
-                f"{ours.rate:.0f} /s, pod {ours.cpu_ms:.2f} ms, with SeaweedFS {ours.with_store_ms:.2f} ms",
+                f"{ours.rate:.0f} /s, pod {ours.cpu_ms:.2f} ms, with SeaweedFS {ours.with_store_ms:.2f} ms,"
+                f" {ours.memory_bytes / 1e6:.0f} MB",
                 peer_text,
                 ratio,
                 reached,

@@ -189,7 +189,9 @@ def test_creating_a_bucket_twice_and_its_lifecycle_rule(storage: StorageConfig, 
 
 def test_settings_that_would_lose_or_keep_mail_are_found(storage: StorageConfig, credentials: Credentials):
     """A rule that expires objects would delete mail silently; versioning would keep what was erased."""
+    storage = StorageConfig(bucket="unsettled", endpoint=storage.endpoint, force_path_style=True)
     with admin_client(storage, credentials) as client:
+        create_bucket(client, storage)
         client.put_bucket_lifecycle_configuration(
             Bucket=storage.bucket,
             LifecycleConfiguration={"Rules": [{"ID": "tidy", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}}]},

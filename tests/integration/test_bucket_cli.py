@@ -11,7 +11,7 @@ import msgspec
 from mailpod.adapters.objects import Credentials
 from mailpod.contract import StorageConfig
 from tests.support.careless_s3 import CarelessS3
-from tests.support.fleet import MAILPOD, Fleet
+from tests.support.pods import MAILPOD, Fleet
 from tests.support.seaweed import Seaweed
 
 

@@ -20,7 +20,7 @@ import pytest
 from mailpod.adapters.objects import Credentials
 from mailpod.contract import ListenerName, StorageConfig
 from tests.support.faulty_s3 import Faults, FaultyS3
-from tests.support.fleet import PASSWORD, Fleet
+from tests.support.pods import PASSWORD, Fleet
 from tests.support.ledger import Ledger, read_all
 from tests.support.seaweed import Seaweed
 
@@ -42,6 +42,7 @@ def make(seaweed: Seaweed, storage: StorageConfig, credentials: Credentials, tmp
         fleet.pods[0].endpoint = proxy.endpoint
         if data_dir is not None:
             fleet.pods[0].data_dir = data_dir
+            fleet.pods[0].log = tmp_path / "pod-0.log"
         fleet.write()
         stops.append(fleet.stop)
         fleet.start()
@@ -147,10 +148,13 @@ def test_a_pod_killed_in_a_burst_loses_nothing_and_serves_again_in_time(make: Ma
     ledger = Ledger()
     victim = fleet.pods[0]
     for turn in range(3):
-        numbers = range(turn * 60, turn * 60 + 60)
+        numbers = range(turn * 300, turn * 300 + 300)
         sender = threading.Thread(target=ledger.burst, args=([_smtp(fleet, 0)], numbers), kwargs={"clients": 8})
         sender.start()
-        time.sleep(0.05 + chance.random() * 0.4)
+        # In the middle of the burst, wherever each of the eight clients is just then.
+        target = turn * 300 + 20 + chance.randrange(150)
+        while len(ledger.sent) < target:
+            time.sleep(0.002)
         victim.kill()
         started = time.monotonic()
         victim.start()
@@ -246,7 +250,6 @@ def test_a_full_local_disk_is_no_reason_to_lose_or_refuse_mail_for_long(make: Ma
         pytest.skip("tmpfs may not be mounted here")
     try:
         fleet, _ = make(33, data_dir=small)
-        fleet.pods[0].log = tmp_path / "pod.log"
         ledger = Ledger()
         (small / "filler").write_bytes(b"x" * 200_000)
         ledger.burst([_smtp(fleet)], range(20), size=60_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -19,30 +20,26 @@ _READY_S = 90  # a busy two-core machine has been seen to need 30
 
 
 def free_ports(count: int, *, grpc: bool = False) -> list[int]:
-    """`count` ports of 127.0.0.1 that nobody listens on; with `grpc`, whose port + 10000 is free too (SeaweedFS opens both)."""
+    """`count` ports of 127.0.0.1 that nobody listens on; with `grpc`, whose port + 10000 is free too (SeaweedFS opens both).
+
+    They lie below the range that the kernel gives to outgoing connections: one of those may take a port before its server starts.
+    """
     found: list[int] = []
-    sockets: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            listener = socket.socket()
-            listener.bind(("127.0.0.1", 0))
-            sockets.append(listener)
-            port = listener.getsockname()[1]
-            if grpc:
-                # Ephemeral ports start at 32768: take one whose + 10000 sibling is a valid, free port.
-                if port + 10000 > 65535:
-                    continue
-                sibling = socket.socket()
-                sockets.append(sibling)
-                try:
-                    sibling.bind(("127.0.0.1", port + 10000))
-                except OSError:
-                    continue
+    while len(found) < count:
+        port = random.randrange(11_000, 22_000)
+        siblings = (port, port + 10_000) if grpc else (port,)
+        if port not in found and all(_is_free(each) for each in siblings):
             found.append(port)
-    finally:
-        for listener in sockets:
-            listener.close()
     return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @dataclass
@@ -77,7 +74,7 @@ class Seaweed:
             "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}",
             f"-s3.config={config}", "-volume.max=0", "-master.volumeSizeLimitMB=1024", "-master.telemetry=false", f"-metricsPort={metrics}",
-            f"-s3.port.grpc={s3 + 10000}",
+            f"-s3.port.grpc={s3 + 10000}", "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, start_new_session=True)
         log.close()

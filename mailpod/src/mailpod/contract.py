@@ -17,6 +17,7 @@ Unknown fields are ignored when reading (an older pod reads a newer operator's f
 from __future__ import annotations
 
 import enum
+import zlib
 
 import msgspec
 
@@ -144,6 +145,4 @@ class PodConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def shard_of(address: str) -> int:
     """The shard, 0…`SHARDS`-1, of a mailbox's address: CRC-32 of its UTF-8 form, so that both sides agree on any version."""
-    import zlib
-
     return zlib.crc32(address.encode()) % SHARDS

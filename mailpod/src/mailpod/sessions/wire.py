@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
+from mailpod.errors import Reason
+
 
 class TlsInfo(NamedTuple):
     """The TLS layer in force."""
 
     version: str  # "TLSv1.3"
     cipher: str
-    channel_binding: tuple[str, bytes] | None  # ("tls-exporter" | "tls-server-end-point", data), for SCRAM-…-PLUS (RFC 9266, RFC 5929)
+    channel_binding: tuple[str, bytes] | None  # type and data, for SCRAM-…-PLUS; None: -PLUS is not offered
+    other_bindings: tuple[tuple[str, bytes], ...] = ()  # what a client may bind to instead (RFC 9266, RFC 5929)
 
 
 class Peer(NamedTuple):
@@ -32,7 +35,8 @@ class Wire(Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes; all writes of one loop turn leave as one."""
 
-    def writelines(self, chunks: Sequence[bytes]) -> None: ...
+    def writelines(self, chunks: Sequence[bytes]) -> None:
+        """Queue several at once."""
 
     @property
     def congested(self) -> bool:
@@ -41,8 +45,11 @@ class Wire(Protocol):
     def drained(self) -> Awaitable[None]:
         """Ready when not congested; raises ConnectionResetError when the connection is gone."""
 
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        """Stop `data_received` until `resume_reading`; what the client sends meanwhile waits in the kernel."""
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
 
     async def start_tls(self) -> TlsInfo:
         """Flush, discard whatever the client sent in plaintext behind the command (RFC 3207 §4.2's rule), negotiate."""
@@ -65,10 +72,18 @@ class Session(Protocol):
     def data_received(self, data: bytes) -> None:
         """Decrypted, decompressed bytes from the client."""
 
-    def eof_received(self) -> None: ...
+    def eof_received(self) -> None:
+        """The client closed its half: answer what came before, then close."""
 
     def timed_out(self) -> None:
         """The sweep found the session idle for longer than `idle_timeout_s`: say so in the protocol's terms and close."""
+
+    @property
+    def account_address(self) -> str:
+        """The account that is logged in; "" before login."""
+
+    def close_for(self, reason: Reason) -> None:
+        """End as soon as no command runs, and tell the client why."""
 
     def shut_down(self) -> None:
         """The pod drains: say BYE as soon as no command runs, then close."""

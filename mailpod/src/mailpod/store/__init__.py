@@ -3,3 +3,10 @@
 Charter: correctness rests on create-only PUT alone; no clock, lock, leader or age takes part. No protocol knowledge, no sockets, no
 vendor imports; everything outside comes through `mailpod.ports`.
 """
+
+from __future__ import annotations
+
+from mailpod.store.mailstore import MailStore
+from mailpod.store.options import DiskCache, StoreOptions
+
+__all__ = ["DiskCache", "MailStore", "StoreOptions"]

@@ -44,12 +44,24 @@ class FolderView(Protocol):
     special_use: str  # "\\Drafts" … or ""
     count: int  # messages
 
-    def uids(self) -> Uids: ...
-    def modseqs(self) -> NDArray[np.uint64]: ...
-    def flags(self) -> NDArray[np.uint64]: ...
-    def internaldates(self) -> NDArray[np.int64]: ...
-    def savedates(self) -> NDArray[np.int64]: ...
-    def sizes(self) -> NDArray[np.uint32]: ...
+    def uids(self) -> Uids:
+        """UIDs, ascending."""
+
+    def modseqs(self) -> NDArray[np.uint64]:
+        """MODSEQ of each message (RFC 7162)."""
+
+    def flags(self) -> NDArray[np.uint64]:
+        """Flag masks; see `types.SYSTEM_FLAGS` and `AccountView.keywords`."""
+
+    def internaldates(self) -> NDArray[np.int64]:
+        """INTERNALDATE, seconds since 1970-01-01 UTC."""
+
+    def savedates(self) -> NDArray[np.int64]:
+        """SAVEDATE (RFC 8514), seconds since 1970-01-01 UTC."""
+
+    def sizes(self) -> NDArray[np.uint32]:
+        """RFC822.SIZE, bytes."""
+
     def email_ids(self) -> NDArray[np.uint64]:
         """RFC 8474 EMAILID as a number: the same for copies, never reused in the account."""
 
@@ -93,7 +105,8 @@ class AccountView(Protocol):
     def folder(self, name: str) -> FolderView | None:
         """By name; INBOX in any case."""
 
-    def folder_by_id(self, folder_id: int) -> FolderView | None: ...
+    def folder_by_id(self, folder_id: int) -> FolderView | None:
+        """By id."""
 
 
 class Account(Protocol):
@@ -101,7 +114,10 @@ class Account(Protocol):
 
     address: str
     incarnation: int
-    view: AccountView  # the newest that this pod knows; replaced, never changed
+
+    @property
+    def view(self) -> AccountView:
+        """The newest that this pod knows; replaced, never changed."""
 
     async def refresh(self, max_age_s: float = 0.0) -> AccountView:
         """Make sure that `view` was the newest at some moment less than `max_age_s` ago (0: asks the store now)."""
@@ -109,8 +125,12 @@ class Account(Protocol):
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` once on the loop after `view` was replaced, for every commit; returns the function that unregisters."""
 
-    async def append(self, folder_id: int, messages: Sequence[NewMessage]) -> Appended:
-        """All of `messages` in one commit, or none. Raises `Refused`: "no-such-folder", "limit"."""
+    async def append(self, folder_id: int, messages: Sequence[NewMessage], *, quota_bytes: int | None = None) -> Appended:
+        """All of `messages` in one commit, or none. Raises `Refused`: "no-such-folder", "limit", "over-quota".
+
+        With `quota_bytes` the quota is checked at the commit, against the newest state: refused when the account was full before
+        the last of `messages`, so that at most one message overshoots, from however many sessions and pods.
+        """
 
     async def store_flags(
         self,
@@ -140,7 +160,8 @@ class Account(Protocol):
     async def rename_folder(self, folder_id: int, name: str) -> None:
         """With all below it; INBOX: its messages move to a new folder of that name (RFC 9051 §6.3.6). Raises as create."""
 
-    async def set_subscribed(self, name: str, subscribed: bool) -> None: ...
+    async def set_subscribed(self, name: str, subscribed: bool) -> None:
+        """RFC 9051 §6.3.7, §6.3.8; the folder need not exist. Raises `Refused`: "bad-folder-name", "limit"."""
 
     async def at(self, moment: float) -> AccountView:
         """The account as a reader saw it at `moment` (seconds since 1970-01-01 UTC). Raises `Refused`: "beyond-retention"."""
