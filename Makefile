@@ -50,10 +50,10 @@ $(eval $(call apt_install,peers,$(APT_PEERS)))
 # ---- the main job ---------------------------------------------------------------------------------------------------------
 
 demo: setup ## Start a real S3 server and two mail pods from examples/, send, read, stay up until Ctrl-C
-	exec $(BIN)/python -m examples.demo
+	exec $(BIN)/python -m tests.demo
 
 demo-check: setup ## The same, kill one pod during a burst, count that nothing was lost, stop
-	$(BIN)/python -m examples.demo --check
+	$(BIN)/python -m tests.demo --check
 
 # ---- checks ---------------------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ import pytest
 from mailpod.adapters.objects import Credentials
 from mailpod.contract import ListenerName, StorageConfig
 from tests.support.faulty_s3 import Faults, FaultyS3
-from tests.support.pods import PASSWORD, Fleet
 from tests.support.ledger import Ledger, read_all
+from tests.support.pods import PASSWORD, Fleet
 from tests.support.seaweed import Seaweed
 
 pytestmark = pytest.mark.timeout(300)

@@ -136,7 +136,9 @@ class Archive:
         elif operation[0] == 13:
             undone = [key for key in self.log(f"transit/{operation[1]:02x}").pending if key[0] <= operation[2]]
             if undone:
-                self._fail(f"13: entry {seq} of {log.name} moves the watermark of transit {operation[1]} to {operation[2]}, yet {undone} is not done")
+                self._fail(
+                    f"13: entry {seq} of {log.name} moves transit {operation[1]}'s watermark to {operation[2]}, yet {undone} is not done"
+                )
 
     def _note_transit(self, log: Log, seq: int, entry: Entry, write: Write) -> None:
         for operation in entry.operations:

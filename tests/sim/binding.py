@@ -130,7 +130,9 @@ class Maintenance:
                 other.process.start(self._scan(other), name="scan")
             await sleep(run.loop, 25.0)
         if run.reckoning.pending():
-            run.ledger.fail(f"13: not delivered {limit_s:.0f} s after healing: {run.reckoning.pending()[:3]} ({pod.name} is the newest pod)")
+            run.ledger.fail(
+                f"13: not delivered {limit_s:.0f} s after healing: {run.reckoning.pending()[:3]} ({pod.name} is the newest pod)"
+            )
 
     async def scan(self, pod: Pod) -> None:
         """Adopt what nobody works off."""
@@ -143,7 +145,7 @@ class Maintenance:
                 await transit.reclaim()
 
     async def remote(self, pod: Pod, rng: random.Random) -> None:
-        """Send pending mail elsewhere, as an outbound queue would: begin, talk for a while, prove the hold, and only then send the final dot."""
+        """Send pending mail elsewhere, as an outbound queue would: begin, talk a while, prove the hold, only then the final dot."""
         run = self._run
         for transit in list(pod.store.transit.logs.values()):
             if not transit.held or not transit.log.state.pending:

@@ -28,7 +28,7 @@ class Profile(NamedTuple):
     pauses: bool = True
     clocks: bool = True
     damage: bool = True  # of derived objects
-    flips: bool = False  # of anything, in replies and at rest
+    flips: bool = False  # of single bits of anything, in replies and at rest
     retention_s: float = 600.0
     weights: dict[str, float] | None = None  # of the operations; None: the usual ones
 
@@ -98,7 +98,15 @@ class Cluster:
         self.on_start: Callable[[Pod], None] = lambda _pod: None
         self.on_death: Callable[[Pod], None] = lambda _pod: None
         self.log: Callable[[str], None] = lambda _line: None
+        self.damaged: list[tuple[str, bytes, bytes | None]] = []  # key, what was there, what the damage left
         self._names = 0
+
+    def mend(self) -> None:
+        """Put back what bits were flipped of, unless somebody has overwritten it since."""
+        while self.damaged:
+            key, before, after = self.damaged.pop()
+            if self.bucket.peek(key) == after:
+                self.bucket.put_back(key, before)
 
     def start_pod(self, name: str = "") -> Pod:
         """A new pod; `name` is given when a container restarts under its pod's old name."""
@@ -162,6 +170,8 @@ class Nemesis:
             strikes += [(5.0, self._pause)]
         if profile.clocks:
             strikes += [(3.0, self._clock)]
+        if profile.flips:
+            strikes += [(3.0, self._flip)]
         if profile.damage:
             strikes += [(2.0, self._damage)]
         self._strikes = [strike for _, strike in strikes]
@@ -197,9 +207,19 @@ class Nemesis:
         """At one of its next awaits, whichever that is."""
         steps = int(math.exp(self._rng.random() * math.log(200)))
         self._cluster.log(f"kill {pod.name} in {steps} steps")
-        self._cluster.bucket.injected["kill at an await"] += 1
-        pod.process.on_death.append(lambda: self._replace(pod))
-        pod.process.kill_at_step(pod.process.steps + steps)
+        self.kill_at_step(pod, pod.process.steps + steps)
+
+    def kill_at_step(self, pod: Pod, step: int) -> None:
+        """SIGKILL between its step number `step` and the next; another pod takes its place."""
+
+        def died() -> None:
+            if pod.process.steps >= step and not self.stopped:
+                self._cluster.log(f"{pod.name} is dead at step {step}")
+                self._cluster.bucket.injected["kill at an await"] += 1
+                self._replace(pod)
+
+        pod.process.on_death.append(died)
+        pod.process.kill_at_step(step)
 
     def _pause(self, pod: Pod) -> None:
         if not pod.process.paused:
@@ -232,6 +252,16 @@ class Nemesis:
             clock.stop()
         else:
             clock.go_on()
+
+    def _flip(self, _pod: Pod) -> None:
+        """A bit of anything turns over where it lies. `Cluster.mend` turns it back, as somebody does who has a good copy."""
+        bucket = self._cluster.bucket
+        key = self._rng.choice(bucket.all_keys() or [""])
+        if "/log/" in key or "/big/" in key:
+            before = bucket.peek(key)
+            bucket.damage(key, "flipped")
+            assert before is not None
+            self._cluster.damaged.append((key, before, bucket.peek(key)))
 
     def _damage(self, _pod: Pod) -> None:
         bucket = self._cluster.bucket

@@ -143,7 +143,7 @@ class Bucket:
         self._tell("", "damage", key, before, after)
 
     def put_back(self, key: str, data: bytes) -> None:
-        """Undo `damage`."""
+        """Undo `damage`: the object is what it was, its time included."""
         if key not in self._objects:
             insort(self._keys, key)
         self._objects[key] = (data, self._objects[key][1] if key in self._objects else float(int(self.now())))

@@ -10,41 +10,50 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import zstandard
+
+from mailpod.errors import Corrupt
 from mailpod.limits import store as limits
-from mailpod.store import erasing, forgetting, log, restore
+from mailpod.store import bodies, builder, erasing, log, restore
 from mailpod.store.builder import AccountBuilder
 from mailpod.store.committer import Committer
 from mailpod.store.forgetting import Forgetting, History, Reclaim, bigs_of, bodies_of
 from mailpod.store.mailstore import MailStore
-from mailpod.store.operations import Erased
+from mailpod.store.operations import Erased, Restored
 from mailpod.store.requests import Append, Deliver, Request
 from mailpod.store.snapshot import Snapshots
 from mailpod.store.transit import TransitLog
+from tests.sim import scenario
 from tests.sim.cluster import Profile
 from tests.sim.faulty import FaultRates
 from tests.sim.scenario import Result, Run, play, run_seed
 from tests.sim.scripts import snapshot_beyond_the_head, wrong_snapshot
+from tests.sim.truth import FRAME
 
 Play = Callable[[int], Result]
+Change = tuple[Any, Any, object]  # owner, method (or key), what takes its place
 
 
 class Safeguard(NamedTuple):
     """One of them."""
 
     name: str  # as STORAGE.md says
-    off: tuple[tuple[object, str, object], ...]  # owner, method, what takes its place
+    off: tuple[Change, ...]
     play: Play  # a seeded run on a day that suits
     harm: tuple[str, ...]  # what the simulation must say, one of: beginnings of failures
     seeds: int = 60  # tried until harm is found
-    also_off: tuple[tuple[object, str, object], ...] = ()  # not safeguards: what stays so for the control run too
+    also_off: tuple[Change, ...] = ()  # not safeguards: what stays so for the control run too
 
 
 @contextmanager
-def replaced(changes: tuple[tuple[object, str, object], ...]) -> Iterator[None]:
+def replaced(changes: tuple[Change, ...]) -> Iterator[None]:
     """Within it the methods are others."""
     with ExitStack() as stack:
         for owner, name, value in changes:
-            stack.enter_context(patch.object(owner, name, value))
+            if isinstance(owner, dict):
+                stack.enter_context(patch.dict(owner, {name: value}))
+            else:
+                stack.enter_context(patch.object(owner, name, value))
         yield
 
 
@@ -108,6 +117,15 @@ async def _unproven(_self: TransitLog) -> bool:
     return True
 
 
+def _open_unverified(stored: bytes | memoryview, _seq: int, _index: int, *_: object) -> bytes:
+    codec, _length, size, _crc = FRAME.unpack_from(stored)
+    data = bytes(stored[FRAME.size :])
+    try:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size) if codec else data
+    except zstandard.ZstdError as error:
+        raise Corrupt(str(error)) from None
+
+
 async def _idle(_self: TransitLog) -> None:
     """Nobody works anything off: mail for elsewhere stays pending."""
 
@@ -124,7 +142,7 @@ _LOSSY = FaultRates(lost_reply=0.08, ghost=0.08, false_exists=0.05, repeated=0.0
 
 RACING = Profile(pods=4, accounts=1, operations=60, think_s=0.02, strike_every=0.0, weights=_WRITING)
 GHOSTLY = RACING._replace(pods=2, rates=_LOSSY._replace(ghost=0.25, ghost_s_max=2.0))
-AGEING = Profile(pods=3, accounts=1, operations=70, think_s=0.5, strike_every=20.0, retention_s=3.0, weights=_FORGETTING)
+AGEING = Profile(pods=3, accounts=1, operations=70, think_s=2.0, strike_every=20.0, retention_s=12.0, weights=_FORGETTING)
 UPLOADING = Profile(
     pods=4,
     accounts=1,
@@ -138,16 +156,26 @@ UPLOADING = Profile(
 )
 DELIVERING = Profile(pods=3, accounts=2, operations=60, think_s=0.3, strike_every=3.0, rates=_LOSSY, weights=_TRANSIT)
 OWNERS = Profile(
-    pods=3, accounts=1, operations=60, think_s=0.3, strike_every=4.0, rates=_LOSSY, weights={**_TRANSIT, "erase": 5.0, "purge": 1.0, "scan": 2.0}
+    pods=3,
+    accounts=1,
+    operations=60,
+    think_s=0.3,
+    strike_every=4.0,
+    rates=_LOSSY,
+    weights={**_TRANSIT, "erase": 5.0, "purge": 1.0, "scan": 2.0},
 )
-ERASING = OWNERS._replace(weights={"append": 8.0, "erase": 4.0, "purge": 3.0, "create_folder": 3.0, "reclaim": 4.0, "delete": 4.0, "expunge": 4.0})
-HOLDING = Profile(
-    pods=4, accounts=1, operations=60, think_s=1.0, strike_every=3.0, weights={"accept": 6.0, "remote": 14.0, "scan": 10.0}
+ERASING = OWNERS._replace(
+    weights={"append": 8.0, "erase": 4.0, "purge": 3.0, "create_folder": 3.0, "reclaim": 4.0, "delete": 4.0, "expunge": 4.0}
+)
+HOLDING = Profile(pods=4, accounts=1, operations=60, think_s=1.0, strike_every=3.0, weights={"accept": 6.0, "remote": 14.0, "scan": 10.0})
+
+ROTTING = Profile(
+    pods=3, accounts=1, operations=60, think_s=0.3, strike_every=2.0, flips=True, weights={"append": 6.0, "read": 10.0, "read_many": 4.0}
 )
 
 SAFEGUARDS = (
     Safeguard("commit-id comparison", ((Committer, "is_mine", lambda *_: True),), on(RACING), ("2: ", "3: ")),
-    Safeguard("emptying instead of deleting", ((Forgetting, "forget_entry", _delete_entry),), on(AGEING), ("10: ",)),
+    Safeguard("emptying instead of deleting", ((Forgetting, "forget_entry", _delete_entry),), on(AGEING), ("2: ", "8: ", "9: ")),
     Safeguard("another's found before re-evaluating", ((Committer, "put_again", lambda *_: False),), on(GHOSTLY), ("3: ",)),
     Safeguard("reclaim as a commit", ((Forgetting, "decide", _decide_nothing),), on(AGEING), ("9: ", "10: ")),
     Safeguard("the reclaim's floor", ((Forgetting, "forgotten", lambda *_: True),), on(AGEING), ("10: ",)),
@@ -162,9 +190,9 @@ SAFEGUARDS = (
     Safeguard("what landed since the reclaim's replay", ((Reclaim, "check_unmoved", _nothing),), on(UPLOADING), ("9: ",)),
     Safeguard(
         "no restore from before the floor",
-        ((restore.Restore, "check_floor", _nothing), (restore, "check_kept", _nothing), (AccountBuilder, "do_restored", _nothing)),
-        on(AGEING._replace(weights={**_FORGETTING, "restore": 5.0})),
-        ("9: ", "15: "),
+        ((restore.Restore, "check_floor", _nothing), (restore, "check_kept", _nothing), (builder._APPLY, Restored, _nothing)),
+        on(AGEING._replace(weights={**_FORGETTING, "restore": 8.0})),
+        ("9: ",),
     ),
     Safeguard("the big watermark", ((Append, "check_big_watermark", _nothing),), on(UPLOADING), ("9: ",)),
     Safeguard(
@@ -194,14 +222,21 @@ SAFEGUARDS = (
         on(ERASING),
         ("5: ", "6: ", "16: "),
     ),
-    Safeguard("the snapshot with its entry", ((Snapshots, "entry_vouches", lambda *_: True),), scripted(snapshot_beyond_the_head), ("1: ", "2: "), 3),
+    Safeguard(
+        "the snapshot with its entry",
+        ((Snapshots, "entry_vouches", lambda *_: True),),
+        scripted(snapshot_beyond_the_head),
+        ("1: ", "2: "),
+        3,
+    ),
+    Safeguard("checksums of bodies", ((bodies, "open_frame", _open_unverified),), on(ROTTING), ("14: ",)),
     Safeguard(
         "the hold, against remote sends",
         ((TransitLog, "prove_hold", _unproven),),
         on(HOLDING),
         ("hold: ",),
         seeds=120,
-        also_off=((TransitLog, "_work", _idle), (limits, "HOLD_TTL_S", 3.0)),
+        also_off=((TransitLog, "_work", _idle), (limits, "HOLD_TTL_S", 3.0), (scenario, "SETTLE_S_MAX", 60.0)),
     ),
 )
 
@@ -227,4 +262,4 @@ def control(safeguard: Safeguard, seed: int) -> Result:
         return safeguard.play(seed)
 
 
-__all__ = ["SAFEGUARDS", "Safeguard", "control", "first_harm", "forgetting", "harm_of"]
+__all__ = ["SAFEGUARDS", "Safeguard", "control", "first_harm", "harm_of"]

@@ -31,6 +31,7 @@ CASES = {
     21: "Relay attempts (%, !, source route, quoted) refused; too many recipients: 452; dictionary attacks slowed",
     22: "../, NUL, bad modified UTF-7 in mailbox names: NO/BAD; POP3 maildrops stable, both deleting is deleting once; UIDLs stable",
     23: "TLS < 1.2 refused; certificate reload drops no session; no secret in any log",
+    25: "A resource naming another namespace's Secret is refused",
     26: "S3 500/503/slow/timeout at 10-100 %: 4xx, never a false 250; lost = 0; drains afterwards",
     27: "PUT applied but reply lost, and applied late: lost = 0, duplicates = 0",
     28: "kill -9 in every phase of DATA: nothing, or the whole message",
@@ -39,6 +40,8 @@ CASES = {
     32: "Clocks that jump and differ: no hold lost or held for ever; UIDVALIDITY unchanged",
     33: "Local disk full: no loss, and recovery without a restart",
     34: "OOM kill under load: lost = 0; serving again in < 30 s",
+    35: "A pod that ends says BYE before exit, and finishes what it was doing",
+    40: "A half-open peer: timeout; the slot is freed",
 }
 
 

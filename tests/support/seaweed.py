@@ -59,6 +59,7 @@ class Seaweed:
     @classmethod
     def start(cls, directory: Path) -> Self:
         """Start a server that keeps its data in `directory`; returns when it answers S3 requests. Raises RuntimeError if it does not."""
+        directory = directory.resolve()  # the server runs in it
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "s3.json"
         identity = {

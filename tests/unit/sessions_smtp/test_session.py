@@ -6,15 +6,18 @@ import time
 from typing import Any
 
 import pytest
+import scramp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailpod import telemetry
+from mailpod.contract import Credential, MailboxState, ScramKeys
+from mailpod.directory.directory import Directory
 from mailpod.errors import CONDITIONAL_WRITES_REFUSED, SHUTTING_DOWN, InDoubt, Refused, StoreUnavailable
 from mailpod.limits import smtp as limits
 from mailpod.sessions.smtp import MX, SUBMISSIONS, SmtpShared
 from mailpod.sessions.smtp.shared import BodyBudget
-from tests.support.smtp import PASSWORD, Dialogue, code_of, example_services
+from tests.support.smtp import PASSWORD, Dialogue, code_of, example_services, mailbox, verifier
 
 HELLO = "EHLO client.example\r\n"
 START = "MAIL FROM:<a@b.example>\r\nRCPT TO:<alice@example.com>\r\nDATA\r\n"
@@ -32,6 +35,7 @@ def inbox(dialogue, address="alice@example.com") -> Any:
 
 
 @pytest.mark.case(1)
+@pytest.mark.case(2)
 @pytest.mark.parametrize(
     "sequence", [b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\r", b"\r\n.\n", b"\r.\r\n", b"\n\n.\n\n", b"\r\n\0.\r\n", b"\r\r\n.\r\r\n"]
 )
@@ -265,6 +269,30 @@ async def test_size_is_exact_and_by_the_strictest_recipient():
         assert code_of(await dialogue.send(extra + content + b".\r\n")) == code
 
 
+@pytest.mark.parametrize("in_command", [True, False])
+async def test_scram(in_command):
+    """A client that never sends its password: RFC 5802 in RFC 4954's clothes, with and without an initial response."""
+    salt, stored_key, server_key, iterations = scramp.ScramMechanism("SCRAM-SHA-256").make_auth_info(PASSWORD, iteration_count=4096)
+    credential = Credential("", verifier(PASSWORD), ScramKeys(salt, iterations, stored_key, server_key))
+    services: Any = example_services()
+    services.directory = Directory(services.directory.config, [mailbox("alice@example.com", credentials=(credential,))])
+    dialogue = await ready(services=services, rules=SUBMISSIONS, tls=True)
+    client = scramp.ScramClient(["SCRAM-SHA-256"], "alice@example.com", PASSWORD)
+    first = base64.b64encode(client.get_client_first().encode()).decode()
+    if in_command:
+        reply = await dialogue.send(f"AUTH SCRAM-SHA-256 {first}\r\n")
+    else:
+        assert await dialogue.send("AUTH SCRAM-SHA-256\r\n") == "334 \r\n"
+        reply = await dialogue.send(first + "\r\n")
+    assert reply.startswith("334 ")
+    client.set_server_first(base64.b64decode(reply[4:]).decode())
+    reply = await dialogue.send(base64.b64encode(client.get_client_final().encode()).decode() + "\r\n")
+    assert reply.startswith("334 ")
+    client.set_server_final(base64.b64decode(reply[4:]).decode())
+    assert code_of(await dialogue.send("\r\n")) == "235 2.7.0"
+    assert dialogue.session.account_address == "alice@example.com"
+
+
 @pytest.mark.case(16)
 async def test_failed_logins_end_the_session():
     """Wrong passwords, aborted exchanges and bad base64 all count."""
@@ -447,10 +475,6 @@ async def test_close_for_waits_for_the_answer():
 
 async def test_login_that_lost_its_right_to_send():
     """A mailbox that is suspended while its owner is connected sends no more."""
-    from mailpod.contract import MailboxState
-    from mailpod.directory.directory import Directory
-    from tests.support.smtp import mailbox
-
     dialogue = await ready(rules=SUBMISSIONS, tls=True)
     assert code_of(await dialogue.send(LOGIN)) == "235 2.7.0"
     assert dialogue.session.account_address == "alice@example.com"

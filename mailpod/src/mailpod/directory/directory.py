@@ -90,7 +90,7 @@ class Directory:
         return None
 
     def may_send_as(self, mailbox: MailboxConfig, local: str, domain_name: str) -> bool:
-        """Whether an address (normalised, lower case) is one of the mailbox's own: its address, an alias, a tag of one, an alias domain's."""
+        """Whether an address (normalised, lower case) is one of the mailbox's own: its address, an alias, or one with a tag."""
         found = self.recipient(local, domain_name)
         return found is not None and found.match in (Match.ADDRESS, Match.ALIAS) and found.mailbox.address == mailbox.address
 

@@ -212,7 +212,7 @@ class Segments:
         return self._log.state.next_email - 1 - self.covered_to >= limits.SEGMENT_ROWS_MIN
 
     async def add(self, rows: list[tuple[int, bytes]]) -> None:
-        """Write (EMAILID, encoded summary), ascending and above `covered_to`, joined with the segments before when these are not much longer."""
+        """Write (EMAILID, encoded summary), ascending and above `covered_to`; segments before that are not much longer are joined to it."""
         while rows:
             some, rows = rows[: limits.SEGMENT_ROWS_MAX], rows[limits.SEGMENT_ROWS_MAX :]
             # Joined while the one before is not much longer: few segments, each message rewritten a few times in all.
