@@ -74,7 +74,7 @@ class Directory:
                 found = self._exact(base, domain, tag)
         if found is None and domain.catch_all is not None:
             mailbox = self._mailboxes.get(domain.catch_all)
-            found = mailbox and Recipient(mailbox, domain, Match.CATCH_ALL, "")
+            found = Recipient(mailbox, domain, Match.CATCH_ALL, "") if mailbox is not None else None
         return found
 
     def _exact(self, local: str, domain: DomainConfig, tag: str) -> Recipient | None:
@@ -86,7 +86,7 @@ class Directory:
             return Recipient(mailbox, domain, Match.ALIAS, tag)
         if local in domain.role_addresses and domain.role_mailbox is not None:
             mailbox = self._mailboxes.get(domain.role_mailbox)
-            return mailbox and Recipient(mailbox, domain, Match.ROLE, tag)
+            return Recipient(mailbox, domain, Match.ROLE, tag) if mailbox is not None else None
         return None
 
     def may_send_as(self, mailbox: MailboxConfig, local: str, domain_name: str) -> bool:

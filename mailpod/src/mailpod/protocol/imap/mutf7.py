@@ -13,7 +13,7 @@ _SHIFTED = re.compile(rb"&([A-Za-z0-9+,]*)-")
 _NOT_DIRECT = re.compile(r"[^\x20-\x7e]+|&")
 
 
-class BadName(ValueError):  # noqa: N818 - says what it is, as the names in mailpod.errors do
+class BadName(ValueError):
     """Not a mailbox name: the text says why, for the client."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 
 
-class Cancelled(Exception):  # noqa: N818 - says what it is, as the names in mailpod.errors do
+class Cancelled(Exception):
     """The client sent "*": answer BAD (RFC 9051 §6.2.2)."""
 
 

@@ -23,7 +23,7 @@ _SET = re.compile(rb"%b(?::%b)?+(?:,%b(?::%b)?+)*+" % (_ITEM, _ITEM, _ITEM, _ITE
 Ranges = NDArray[np.int64]  # shape (n, 2): low and high, both included; unordered
 
 
-class OutOfRange(ValueError):  # noqa: N818 - says what it is, as the names in mailpod.errors do
+class OutOfRange(ValueError):
     """A message sequence number beyond the mailbox's size: the answer is BAD (RFC 3501 §9 seq-number, RFC 9051 §2.3.1.2)."""
 
 

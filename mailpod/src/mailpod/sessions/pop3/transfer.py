@@ -17,7 +17,7 @@ from mailpod.sessions.wire import Wire
 log = structlog.get_logger(__name__)
 
 
-class Truncated(Exception):  # noqa: N818 - a state of the stream: the response can't be completed, only cut
+class Truncated(Exception):
     """The store failed in the middle of a message that is already on its way."""
 
 
