@@ -60,8 +60,8 @@ class Ledger:
         except smtplib.SMTPResponseException as error:
             outcome = "fail"
             with self._lock:
-                text = error.smtp_error if isinstance(error.smtp_error, str) else error.smtp_error.decode(errors="replace")
-                self.replies[f"{error.smtp_code} {text.split()[0]}"] += 1
+                words = error.smtp_error if isinstance(error.smtp_error, str) else error.smtp_error.decode(errors="replace")
+                self.replies[f"{error.smtp_code} {words.split()[0]}"] += 1
         except (OSError, smtplib.SMTPException) as error:
             with self._lock:
                 self.replies[type(error).__name__] += 1

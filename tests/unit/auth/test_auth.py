@@ -6,6 +6,8 @@ import asyncio
 import base64
 import hashlib
 import hmac
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from argon2 import low_level
@@ -204,10 +206,10 @@ async def test_same_answer_time_and_work_for_unknown_users(bench: Bench) -> None
 @pytest.mark.case(16)
 def test_unknown_user_costs_real_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """The made-up check must be the true one's work, or a stopwatch tells which names exist."""
-    works = []
+    works: list[tuple[Any, ...]] = []
 
-    def recording(function):
-        def call(*args):
+    def recording(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: Any) -> object:
             works.append(args[2:])
             return function(*args)
 
