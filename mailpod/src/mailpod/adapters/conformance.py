@@ -40,10 +40,15 @@ async def probe(objects: ObjectStore, entropy: Entropy, prefix: str) -> list[Fin
         ("read-after-write", _read_after_write),
         ("list-consistency", _list_consistency),
     )
-    findings = []
+    findings: list[Finding] = []
     try:
         for name, check in checks:
-            wrong = await check(objects, folder)
+            try:
+                wrong = await check(objects, folder)
+            except StoreUnavailable:
+                if any(not finding.passed for finding in findings):
+                    return findings  # a definite failure stands, whatever did not answer after it
+                raise
             findings.append(Finding(name, not wrong, f"{wrong}. {GOOD_STORES}." if wrong else "as it should be"))
     finally:
         await _clean(objects, folder)
