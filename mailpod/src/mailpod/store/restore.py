@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mailpod.errors import Refused
+from mailpod.errors import ACCOUNT_CLOSED, Refused
 from mailpod.limits import store as limits
 from mailpod.store import columns
 from mailpod.store import operations as ops
@@ -39,7 +39,7 @@ async def state_at(snapshots: Snapshots[AccountState], moment: float) -> tuple[A
 
 
 async def view_at(account: Account, moment: float) -> AccountView:
-    """The account as a reader saw it at `moment`. Raises `Refused` (beyond-retention)."""
+    """The account as a reader saw it at `moment`. Raises `Refused` (beyond-retention, account-closed)."""
     state, time = await state_at(account.parts.snapshots, moment)
     await account.log.refresh()
     check_kept(state, account.log.state, account.incarnation)
@@ -47,7 +47,9 @@ async def view_at(account: Account, moment: float) -> AccountView:
 
 
 def check_kept(past: AccountState, present: AccountState, incarnation: int) -> None:
-    """Bodies of states before the floor may be gone. Raises `Refused`."""
+    """Bodies of states before the floor may be gone; an erased account's past is nobody's. Raises `Refused`."""
+    if present.closed or present.incarnation != incarnation:
+        raise Refused(ACCOUNT_CLOSED, f"incarnation {incarnation} has ended")
     if past.seq < max(present.floor, 1) or past.closed or past.incarnation != incarnation:
         raise Refused(BEYOND_RETENTION, f"state {past.seq}, floor {present.floor}")
 

@@ -50,17 +50,19 @@ class TransitLog:
         self._bodies = Bodies(env, store.shared.bodies, self.log.name, self.log.keys, 0)
         self.nonce = b""  # of our hold; b"" when we never took it
         self.opened = False
+        self._opening = asyncio.Lock()
         self._worker: asyncio.Task[None] | None = None
         self._renewed_at = 0.0
         self._wake = asyncio.Event()
 
     async def open(self) -> None:
         """Bring it to its newest state."""
-        if not self.opened:
-            await self.snapshots.open()
-            self.opened = True
-        else:
-            await self.log.refresh()
+        async with self._opening:  # two at once would take the state of one back to the other's snapshot
+            if not self.opened:
+                await self.snapshots.open()
+                self.opened = True
+                return
+        await self.log.refresh()
 
     @property
     def held(self) -> bool:
