@@ -45,14 +45,23 @@ async def _objection(state: ImapState, literal: AppendLiteral) -> Reason | None:
     if state.hub.receiving_bytes + literal.size > limits.APPEND_POD_BYTES_MAX:
         return BUSY
     await state.folder(literal.mailbox, try_create=True)
-    return over_quota(state, literal.size)
+    return OVER_QUOTA if await over_quota(state, literal.size) else None
 
 
-def over_quota(state: ImapState, more: int) -> Reason | None:
-    """Whether `more` bytes, beside what other sessions of the pod are adding, exceed the quota (RFC 9208 §4.3.1 OVERQUOTA)."""
+async def over_quota(state: ImapState, more: int) -> bool:
+    """Whether `more` bytes, beside what other sessions of the pod are adding, exceed the quota (RFC 9208 §4.3.1 OVERQUOTA).
+
+    A mailbox that looks full may have been emptied through another pod: the store is asked before saying no.
+    """
     account = state.opened()
-    used = account.view.usage.bytes + state.hub.reserved(account.address) + more
-    return OVER_QUOTA if used > state.quota_bytes() else None
+
+    def over() -> bool:
+        return account.view.usage.bytes + state.hub.reserved(account.address) + more > state.quota_bytes()
+
+    if not over():
+        return False
+    await account.refresh(limits.REFRESH_NOOP_S)
+    return over()
 
 
 def release(state: ImapState) -> None:

@@ -23,7 +23,7 @@ async def copy(state: ImapState, command: commands.Copy) -> Answer:
     if not len(uids):
         return ok("Nothing to copy")
     size = int(selected.view.sizes()[selected.view.rows_of(uids)].sum(dtype="int64"))
-    if over_quota(state, size) is not None:
+    if await over_quota(state, size):
         raise Refused(OVER_QUOTA)
     copied = await state.opened().copy(selected.folder_id, uids, target.id)
     return ok("Copied", _copyuid(copied))
