@@ -24,7 +24,7 @@ EXIT_FAULTY: Final = 1  # the bucket does not keep what the store needs
 EXIT_CONFIG: Final = 3  # the configuration is wrong (as `mailpod serve`)
 EXIT_UNREACHABLE: Final = 4  # no answer, or access denied
 
-_config = click.option(
+config_option = click.option(
     "--config", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of the configuration."
 )
 
@@ -47,7 +47,7 @@ def bucket() -> None:
 
 
 @bucket.command()
-@_config
+@config_option
 def init(config: Path) -> None:
     """Create the bucket if it is not there, and set the one lifecycle rule that is wanted. Safe to repeat."""
     configuration = read_configuration(config)
@@ -64,7 +64,7 @@ def init(config: Path) -> None:
 
 
 @bucket.command()
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of lines.")
 def check(config: Path, *, as_json: bool) -> None:
     """Ask the bucket, also in races, whether it keeps what the store needs; say what it does wrong and which stores do it right."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -55,3 +57,17 @@ def serve(config: Path, data: Path | None, bind: str | None, termination_log: Pa
     from mailpod.main.serve import Options, run  # noqa: PLC0415 - `mailpod --help` must not load the server
 
     raise SystemExit(run(Options(config, data, bind, termination_log)))
+
+
+def entry() -> None:
+    """The program. Leaves by os._exit after flushing: a short process can be aborted while the object store's threads end."""
+    code = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
