@@ -13,7 +13,7 @@ from mailpod.adapters.conformance import probe
 from mailpod.adapters.objects import Bucket, Credentials, open_bucket
 from mailpod.adapters.system import SystemClock, SystemEntropy
 from mailpod.contract import StorageConfig
-from mailpod.errors import ObjectNotFound, StoreUnavailable
+from mailpod.errors import CONDITIONAL_WRITES_REFUSED, ObjectNotFound, StoreUnavailable
 from mailpod.ports import Listed, PutOutcome, Stored
 
 
@@ -151,7 +151,7 @@ class _ListsLate(_Wrong):
 class _Refuses(_Wrong):
     async def create(self, key: str, data: bytes | Sequence[bytes]) -> PutOutcome:
         if key.endswith("/sequential"):
-            raise StoreUnavailable("501 Not Implemented")
+            raise StoreUnavailable("501 Not Implemented", CONDITIONAL_WRITES_REFUSED)
         return await self.real.create(key, data)
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-from mailpod.errors import ObjectNotFound, StoreUnavailable
+from mailpod.errors import CONDITIONAL_WRITES_REFUSED, ObjectNotFound, StoreUnavailable
 from mailpod.ports import Entropy, ObjectStore, PutOutcome
 
 RACERS: Final = 4  # writers at once on one key; a store that checks and then writes lets two of them win
@@ -67,6 +67,8 @@ async def _create_only(objects: ObjectStore, folder: str) -> str:
     try:
         first = await objects.create(key, b"first")
     except StoreUnavailable as error:
+        if error.reason is not CONDITIONAL_WRITES_REFUSED:
+            raise  # no answer says nothing
         return f"a PUT with If-None-Match: * was not accepted ({error.detail})"
     if first is not PutOutcome.CREATED:
         return "a PUT with If-None-Match: * on a free key was refused"
