@@ -33,12 +33,13 @@ class Log:
         """The highest number used."""
         return max(self.entries, default=0)
 
-    def times(self) -> dict[int, float]:
-        """Landing times, made monotone."""
+    def times(self, *, purged: bool = False) -> dict[int, float]:
+        """Landing times, made monotone; for one who begins at each erase when `purged`, since what was before is no longer told."""
         out: dict[int, float] = {}
         last = 0.0
+        erases = {seq for seq, _ in self.erases} if purged else ()
         for seq in sorted(self.landed):
-            last = out[seq] = max(last, self.landed[seq])
+            last = out[seq] = self.landed[seq] if seq in erases else max(last, self.landed[seq])
         return out
 
 
@@ -217,7 +218,7 @@ class Archive:
     def _see_big(self, rest: str, write: Write) -> None:
         owner, _, name = rest.partition("/big/")
         if write.after is not None:
-            if write.before is not None and write.before != write.after:
+            if self.bigs.get(write.key, write.after) != write.after:
                 self._fail(f"10: {write.pod} overwrites {write.key}")
             self.bigs[write.key] = write.after
             return

@@ -42,6 +42,7 @@ SIMULATED_LIMITS: dict[str, object] = {
     "SEGMENT_GROUP_ROWS": 4,
     "QUARANTINE_RETRY_S": 5.0,
     "READ_JOIN_BYTES": 2048,
+    "RECLAIM_EVERY_S": 60.0,
 }
 
 
@@ -103,11 +104,16 @@ class Maintenance:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.remote_sends: dict[tuple[str, int, int], list[str]] = {}
+        self.background = run.profile.background
 
     def start(self, pod: Pod) -> None:
         """A pod is up: it looks whether somebody left transit logs behind."""
-        pod.process.start(self._scan(pod), name="scan")
+        pod.process.start(self._begin(pod), name="begin")
+
+    async def _begin(self, pod: Pod) -> None:
+        if self.background:
+            pod.store.start()
+        await self._scan(pod)
 
     def died(self, pod: Pod) -> None:
         """Kubernetes tells the other pods, sometimes."""

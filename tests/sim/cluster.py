@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from mailpod.store.facade import MailStore
+from mailpod.store import MailStore
 from tests.sim.faulty import Bucket, FaultRates, Port
 from tests.sim.loop import Process, VirtualLoop, sleep
 from tests.sim.machine import SimClock, SimEntropy, SimOffload
@@ -29,6 +29,9 @@ class Profile(NamedTuple):
     clocks: bool = True
     damage: bool = True  # of derived objects
     flips: bool = False  # of single bits of anything, in replies and at rest
+    background: bool = False  # the store's own background work runs
+    drains: bool = True  # pods are shut down in good order, too
+    pause_s_max: float = 1e5
     retention_s: float = 600.0
     weights: dict[str, float] | None = None  # of the operations; None: the usual ones
 
@@ -40,7 +43,7 @@ class Profile(NamedTuple):
             rates = FaultRates()
         else:
             bad = 0.02 if weather < 0.4 else 0.06 if weather < 0.85 else 0.15
-            rates = FaultRates(*(bad * rng.random() for _ in range(6)), 10 ** rng.uniform(0, 4))
+            rates = FaultRates._make((*(bad * rng.random() for _ in range(6)), 10 ** rng.uniform(0, 4)))
         think_s = rng.choice((0.02, 0.05, 0.3, 2.0, 20.0))
         return Profile(
             pods=rng.choice((2, 2, 2, 3, 3, 4, 5, 6, 8)),
@@ -56,6 +59,9 @@ class Profile(NamedTuple):
             clocks=rng.random() < 0.6,
             damage=rng.random() < 0.5,
             flips=rng.random() < 0.08,
+            background=(background := rng.random() < 0.2),
+            drains=rng.random() < 0.5,
+            pause_s_max=600.0 if background else 1e5,
             retention_s=max(2.0, think_s * rng.choice((3.0, 10.0, 100.0))),
         )
 
@@ -170,6 +176,8 @@ class Nemesis:
             strikes += [(5.0, self._pause)]
         if profile.clocks:
             strikes += [(3.0, self._clock)]
+        if profile.drains:
+            strikes += [(1.0, self._drain)]
         if profile.flips:
             strikes += [(3.0, self._flip)]
         if profile.damage:
@@ -200,8 +208,9 @@ class Nemesis:
             self._cluster.start_pod(name)
 
     def _kill(self, pod: Pod) -> None:
-        self._cluster.kill(pod)
-        self._replace(pod)
+        if pod.process.alive:
+            self._cluster.kill(pod)
+            self._replace(pod)
 
     def _kill_soon(self, pod: Pod) -> None:
         """At one of its next awaits, whichever that is."""
@@ -223,8 +232,22 @@ class Nemesis:
 
     def _pause(self, pod: Pod) -> None:
         if not pod.process.paused:
-            seconds = math.exp(self._rng.random() * math.log(1e6)) / 10
+            seconds = math.exp(self._rng.random() * math.log(self._cluster.profile.pause_s_max * 10)) / 10
             self._cluster.pause(pod, seconds, suspend=self._rng.random() < 0.4)
+
+    def _drain(self, pod: Pod) -> None:
+        """SIGTERM: the pod finishes what it has, and goes."""
+        if pod.retiring or pod.process.paused:
+            return
+        pod.retiring = True
+        self._cluster.bucket.injected["drain"] += 1
+        self._cluster.log(f"drain {pod.name}")
+
+        async def drain() -> None:
+            await pod.store.drain()
+            self._cluster.loop.in_world(0.0, self._kill, pod)
+
+        pod.process.start(drain(), name="drain")
 
     def _burst(self, _pod: Pod) -> None:
         bucket = self._cluster.bucket

@@ -34,7 +34,7 @@ class FaultRates(NamedTuple):
 
     def scaled(self, factor: float) -> FaultRates:
         """All probabilities times `factor`."""
-        return FaultRates(*(value * factor for value in self[:-1]), self.ghost_s_max)
+        return FaultRates._make((*(value * factor for value in self[:-1]), self.ghost_s_max))
 
 
 class Write(NamedTuple):

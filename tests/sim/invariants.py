@@ -169,7 +169,8 @@ class Reckoning:
         replay = AuditedReplay(self._run, address)
         replay.restored_seqs = {operation[1] for entry in log.entries.values() for operation in entry.operations if operation[0] == 18}
         lives = Lives()
-        moments: list[tuple[float, Picture]] = []
+        moments: list[tuple[float, float, Picture]] = []
+        purged_times = log.times(purged=True)
         times = log.times()
         wanted_moments = [past for past in self._run.seen_past if past.account == address]
         reclaims: list[tuple[int, list[object]]] = []
@@ -185,7 +186,7 @@ class Reckoning:
             replay.remember()
             lives.turn(seq, replay.emails())
             if wanted_moments:
-                moments.append((times[seq], replay.picture()))
+                moments.append((times[seq], purged_times[seq], replay.picture()))
             for operation in entry.operations:
                 if operation[0] == 14:
                     self._check_reclaim(log, seq, operation, replay, lives, before_floor)
@@ -221,18 +222,22 @@ class Reckoning:
                 self._ledger.fail(f"2: {address} told {told.kind} done at {told.seq}, but {wrong}")
 
     def _check_pasts(
-        self, address: str, pasts: list[SeenPast], moments: list[tuple[float, Picture]], fates: dict[int, tuple[int, int]]
+        self, address: str, pasts: list[SeenPast], moments: list[tuple[float, float, Picture]], fates: dict[int, tuple[int, int]]
     ) -> None:
         """15: `at` gives the state of the moment."""
         for past in pasts:
             # What landed while it was being read may count or not.
             heads = range(past.heads[0], past.heads[1] + 1)
-            right = {max((was.seq for time, was in moments if time <= past.moment and was.seq <= head), default=0) for head in heads}
+            right = {
+                max((was.seq for *times, was in moments if times[which] <= past.moment and was.seq <= head), default=0)
+                for head in heads
+                for which in (0, 1)
+            }
             if past.picture is None:
                 if not any(self._beyond(seq, head, fates) for head in heads for seq in right):
                     self._ledger.fail(f"15: {address} at {past.moment} is refused, yet state {right} is kept")
                 continue
-            found = next((was for _, was in moments if was.seq == past.picture.seq), None)
+            found = next((was for _, _, was in moments if was.seq == past.picture.seq), None)
             wrong = difference(past.picture, found) if found is not None else "no such state"
             if wrong or past.picture.seq not in right:
                 self._ledger.fail(f"15: {address} at {past.moment} is seq {past.picture.seq}, should be one of {right}: {wrong}")

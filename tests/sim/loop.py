@@ -19,7 +19,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 T = TypeVar("T")
 
@@ -176,12 +176,25 @@ class Process:
         if self.steps == self._kill_at_step:
             self.kill()
 
-    def idle(self) -> bool:
-        """Whether no callback of it is ready."""
-        return not self._ready
+    def failed_tasks(self) -> list[tuple[str, BaseException]]:
+        """Tasks that ended with an exception that nobody has looked at."""
+        failed = []
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task._log_traceback:  # type: ignore[attr-defined]  # asyncio's own mark
+                error = task.exception()
+                assert error is not None
+                failed.append((task.get_name(), error))
+        return failed
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
+if TYPE_CHECKING:
+    # For the type checker alone: the abstract class asks for sockets, signals and subprocesses, which no simulated process has.
+    _Loop = asyncio.BaseEventLoop
+else:
+    _Loop = asyncio.AbstractEventLoop
+
+
+class VirtualLoop(_Loop):
     """The loop. `world` is the process of everything that is no pod: the bucket, the network, the one who breaks things."""
 
     def __init__(self, rng: random.Random | None = None, start: float = 0.0) -> None:

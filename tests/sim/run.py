@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing.pool import AsyncResult
 from typing import NamedTuple
 
 from tests.sim.scenario import Result, run_seed
@@ -63,7 +64,7 @@ class Block(NamedTuple):
     """Seeds first … first+count-1."""
 
     first: int
-    count: int
+    seeds: int
 
 
 def report_failure(result: Result) -> None:
@@ -75,7 +76,7 @@ def report_failure(result: Result) -> None:
 
 def work(block: Block) -> list[Result]:
     """Run a block of seeds, in a worker process or in this one."""
-    return [run_seed(seed) for seed in range(block.first, block.first + block.count)]
+    return [run_seed(seed) for seed in range(block.first, block.first + block.seeds)]
 
 
 def blocks(first: int, seeds: int | None) -> Iterator[Block]:
@@ -92,7 +93,7 @@ def run_many(first: int, seeds: int | None, seconds: float | None, processes: in
     totals = Totals()
     start = last = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pending = []
+        pending: list[AsyncResult[list[Result]]] = []
         source = blocks(first, seeds)
         exhausted = False
         while True:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import structlog
 
-from mailpod.errors import Corrupt
-from mailpod.store.facade import Account, AccountView
+from mailpod.errors import Corrupt, MailError
+from mailpod.store.account import Account
+from mailpod.store.facade import AccountView
 from tests.sim.binding import Maintenance, make_store, simulated_limits
 from tests.sim.cluster import Cluster, Nemesis, Pod, Profile, wait_for
 from tests.sim.faulty import Bucket, FaultRates
@@ -199,6 +200,7 @@ class Run:
 
     def heal(self) -> None:
         """No new faults from now on. What is under way stays so, and paused pods stay paused, for the moment."""
+        self.maintenance.background = False
         self.log("heal")
         bucket = self.bucket
         bucket.rates = FaultRates()
@@ -226,6 +228,10 @@ class Run:
         await self.maintenance.work_off(last, SETTLE_S_MAX)
         self.bucket.land_all()
         await self.maintenance.work_off(last, SETTLE_S_MAX)
+        for pod in self.cluster.living():
+            if pod is not last:
+                self.cluster.kill(pod)  # nobody writes while we count
+        self.bucket.land_all()
         self.log("reckoning")
         await self.reckoning.check(last)
 
@@ -288,6 +294,9 @@ def play(run: Run) -> Result:
     for process in run.loop.processes:
         for unhandled in process.unhandled:
             run.ledger.fail(f"nobody caught in {process.name}: {unhandled}")
+        for name, cause in process.failed_tasks():
+            if not isinstance(cause, MailError):
+                run.ledger.fail(f"task {name} of {process.name} ended with {cause!r}")
     virtual_s = run.loop.time()
     run.loop.close()
     return Result(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mailpod.errors import Corrupt, Refused, StoreUnavailable
-from mailpod.store.facade import Account, FolderView
+from mailpod.store.account import Account
+from mailpod.store.facade import FolderView
 from mailpod.store.types import NewMessage, TransitMessage, TransitRecipient, Uids
 from tests.sim.cluster import Pod
 from tests.sim.ledger import FAILED, OK, Sent, Told

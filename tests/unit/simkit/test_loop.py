@@ -362,3 +362,19 @@ def test_offloaded_work_returns_and_raises(loop: VirtualLoop):
                 await offload(divmod, 1, 0)
 
     loop.run(main())
+
+
+def test_a_task_whose_exception_nobody_looks_at_is_found(loop: VirtualLoop):
+    """A background task that died in silence is a bug that would otherwise show days later."""
+    pod = loop.process("pod")
+
+    async def work() -> None:
+        raise KeyError("lost")
+
+    async def main() -> None:
+        pod.start(work(), name="worker")
+        await asyncio.sleep(1)
+
+    loop.run(main())
+    ((name, error),) = pod.failed_tasks()
+    assert (name, str(error)) == ("worker", "'lost'")

@@ -81,7 +81,7 @@ def test_a_replay_follows_a_small_history():
     entry([ops.CopiedOver(1, packed(1), 2, 1, 11, False), ops.CopiedOver(1, packed(2), 2, 2, 11, True)])
     entry([ops.Removed(1, packed(3))])
     inbox, trash = replay.picture().folders
-    assert [(message.uid, message.modseq, message.flags) for message in inbox.messages] == [(1, 3, {"\\Seen", "todo"})]
+    assert [(message.uid, message.modseq, message.flags) for message in inbox.messages] == [(1, 3, frozenset({"\\Seen", "todo"}))]
     assert [(message.uid, message.modseq, message.email_id) for message in trash.messages] == [(1, 4, 1), (2, 4, 2)]
     assert (inbox.uidnext, inbox.highestmodseq, trash.uidnext, trash.highestmodseq) == (4, 5, 3, 4)
     assert replay.picture().usage_bytes == 30

@@ -171,7 +171,7 @@ class MailStore:
             self._background.cancel()
         for account in list(self._known.values()):  # those that nobody holds any more have nothing queued
             await account.parts.committer.wait_idle()
-        for transit in self.transit.logs.values():
+        for transit in list(self.transit.logs.values()):
             await transit.committer.wait_idle()
             transit.stop()
         tasks = [task for task in self.env.tasks if task is not asyncio.current_task()]

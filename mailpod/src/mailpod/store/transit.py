@@ -483,11 +483,11 @@ class Transit:
         """Work off, let go."""
         deadline = self._env.clock.monotonic() + limits.DRAIN_TRANSIT_S_MAX
         while not self.idle() and self._env.clock.monotonic() < deadline:
-            for one in self.logs.values():
+            for one in list(self.logs.values()):
                 if one.held and one.log.state.pending and not one.working:
                     one.work_soon()
             await self._env.clock.sleep(0.05)
-        for one in self.logs.values():
+        for one in list(self.logs.values()):  # a scan that still runs may open another one
             if one.held:
                 try:
                     await one.let_go()
