@@ -41,7 +41,7 @@ def main() -> None:
     result = Result()
     shutil.rmtree(BASE, ignore_errors=True)
     BASE.mkdir(parents=True)
-    seaweed = Seaweed.start(BASE / "seaweed")
+    seaweed = Seaweed.start(BASE / "seaweed", volume_mb=1024)
     peers: Peers | None = None
     fleet: Fleet | None = None
     try:

@@ -57,8 +57,12 @@ class Seaweed:
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
     @classmethod
-    def start(cls, directory: Path) -> Self:
-        """Start a server that keeps its data in `directory`; returns when it answers S3 requests. Raises RuntimeError if it does not."""
+    def start(cls, directory: Path, *, volume_mb: int = 64) -> Self:
+        """Start a server that keeps its data in `directory`; returns when it answers S3 requests. Raises RuntimeError if it does not.
+
+        Each bucket takes several volumes of `volume_mb` MB from what the disk has left, and writes fail when there are none: small ones
+        let many tests have buckets, large ones suit much mail.
+        """
         directory = directory.resolve()  # the server runs in it
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "s3.json"
@@ -74,7 +78,7 @@ class Seaweed:
             str(Path(sysconfig.get_path("scripts")) / "weed"), "-logtostderr=true",
             "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}",
-            f"-s3.config={config}", "-volume.max=0", "-master.volumeSizeLimitMB=1024", "-master.telemetry=false", f"-metricsPort={metrics}",
+            f"-s3.config={config}", "-volume.max=0", f"-master.volumeSizeLimitMB={volume_mb}", "-master.telemetry=false", f"-metricsPort={metrics}",
             f"-s3.port.grpc={s3 + 10000}", "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, start_new_session=True)
