@@ -58,7 +58,7 @@ class Seaweed:
 
     @classmethod
     def start(cls, directory: Path, *, volume_mb: int = 64) -> Self:
-        """Start a server that keeps its data in `directory`; returns when it answers S3 requests. Raises RuntimeError if it does not.
+        """Start a server that keeps its data in `directory`; returns when it answers S3 requests. Raises RuntimeError if not.
 
         Each bucket takes several volumes of `volume_mb` MB from what the disk has left, and writes fail when there are none: small ones
         let many tests have buckets, large ones suit much mail.
