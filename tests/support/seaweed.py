@@ -78,8 +78,8 @@ class Seaweed:
             str(Path(sysconfig.get_path("scripts")) / "weed"), "-logtostderr=true",
             "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}",
-            f"-s3.config={config}", "-volume.max=0", f"-master.volumeSizeLimitMB={volume_mb}", "-master.telemetry=false", f"-metricsPort={metrics}",
-            f"-s3.port.grpc={s3 + 10000}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            f"-s3.config={config}", "-volume.max=0", f"-master.volumeSizeLimitMB={volume_mb}", "-master.telemetry=false",
+            f"-metricsPort={metrics}", f"-s3.port.grpc={s3 + 10000}", "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, start_new_session=True)
         log.close()
