@@ -52,10 +52,15 @@ class Reclaim(Request):
         """Entries that landed since the replay may not refer to what is listed. Raises `Refused`.
 
         A restore can, and an append whose big body was uploaded before; everything else refers to bodies of the state before it, or to
-        its own. And another reclaim's floor counts.
+        its own. And another reclaim's floor and watermark count: neither goes back.
         """
         fresh = {big.id for big in state.bigs.values()} - {big.id for big in self.replayed.bigs.values()}
-        if state.restored != self.replayed.restored or state.floor != self.replayed.floor or fresh.intersection(self.operation.bigs):
+        if (
+            state.restored != self.replayed.restored
+            or state.floor != self.replayed.floor
+            or state.big_watermark > self.operation.watermark
+            or fresh.intersection(self.operation.bigs)
+        ):
             raise Refused(MOVED)
 
     def evaluate(self, batch: Batch) -> int:
