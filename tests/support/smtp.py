@@ -20,7 +20,7 @@ from mailpod.contract import (
     StorageConfig,
 )
 from mailpod.directory.directory import Directory
-from mailpod.errors import MailError, Reason, Refused
+from mailpod.errors import OVER_QUOTA, MailError, Reason, Refused
 from mailpod.sessions.services import Services
 from mailpod.sessions.smtp import MX, Rules, SmtpSession, SmtpShared
 from mailpod.sessions.wire import Peer, TlsInfo
@@ -95,8 +95,10 @@ class MemoryAccount:
             self.store.on_refresh(self)
         return self.view
 
-    async def append(self, folder_id: int, messages: Sequence[NewMessage]) -> Appended:
+    async def append(self, folder_id: int, messages: Sequence[NewMessage], *, quota_bytes: int | None = None) -> Appended:
         await self.store.commit()
+        if quota_bytes is not None and self.used >= quota_bytes:
+            raise Refused(OVER_QUOTA)
         name = next((name for name, number in self.folders.items() if number == folder_id), None)
         if name is None:
             raise Refused(Reason("no-such-folder", 550, "5.2.0", "NO", "TRYCREATE", "", "No such folder"))

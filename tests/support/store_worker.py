@@ -32,8 +32,8 @@ FLAGS = ("\\Seen", "\\Answered", "\\Flagged", "$Forwarded", "todo")
 NAMES = ("Work", "Work/2026", "Lists", "Lists/dev", "Été")
 
 WEIGHTS = {
-    "append": 24, "accept": 14, "flags": 14, "copy": 6, "move": 8, "expunge": 9, "create_folder": 4, "delete_folder": 2,
-    "rename_folder": 2, "read": 10, "reclaim": 2, "snapshot": 3,
+    "append": 24, "accept": 14, "flags": 14, "copy": 6, "move": 8, "expunge": 9, "create_folder": 6, "delete_folder": 3,
+    "rename_folder": 6, "read": 10, "reclaim": 2, "snapshot": 3,
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Task(msgspec.Struct):
     ledger: str  # file
     accounts: tuple[str, ...]
     clients: int = 5
-    retention_s: float = 8.0
+    retention_s: float = 4.0
     gone: tuple[str, ...] = ()  # pods that Kubernetes would say are gone
 
 

@@ -23,6 +23,8 @@ from mailpod.delivery.steps import Step, check_form, remove_forged_results
 from mailpod.delivery.trace import delivery_prefix, received
 from mailpod.directory.directory import Match
 from mailpod.errors import OVER_QUOTA
+from tests.support.clocks import ManualClock
+from tests.support.memory_objects import MemoryObjects
 from tests.support.smtp import CountingEntropy, MemoryStore, example_directory, example_services
 from tests.support.stores import make_store
 
@@ -210,16 +212,31 @@ async def test_quota_covers_all_recipients_or_none():
     assert store.commits == 0
 
 
+@pytest.mark.case(13)
+async def test_two_pods_at_the_quotas_edge_overshoot_by_one_message():
+    """Each pod knows only its own deliveries: many pods would overshoot by a message each, all at once."""
+    objects = MemoryObjects(ManualClock())
+    pods = [pipeline(make_store(objects)) for _ in range(4)]
+    size = 4_000_000
+    body = PLAIN + (b"y" * 998 + b"\r\n") * (size // 1000)
+    outcomes = await asyncio.gather(*(pod.deliver(envelope("alice@example.com"), body) for pod in pods))
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refuse)]
+    assert [outcome.reason for outcome in refused] == [OVER_QUOTA]
+    usage = (await make_store(objects).open("alice@example.com")).view.usage
+    assert usage.messages == 3
+    assert 10_000_000 <= usage.bytes < 10_000_000 + size
+
+
 async def test_folder_that_vanishes_falls_back_to_inbox():
     """A folder deleted in the moment between look-up and commit costs nobody a message."""
     store = MemoryStore()
     account: Any = store.account("alice@example.com")
     original = account.append
 
-    async def append(folder_id, messages) -> Any:
+    async def append(folder_id, messages, **options) -> Any:
         if folder_id == 2:
             account.folders.pop("Receipts", None)
-        return await original(folder_id, messages)
+        return await original(folder_id, messages, **options)
 
     account.append = append
     assert isinstance(await pipeline(store).deliver(envelope("alice+receipts@example.com"), PLAIN), Delivered)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import inspect
 import smtplib
 import socket
@@ -217,6 +218,26 @@ async def test_old_tls_is_refused():
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await Line.to(server, ListenerName.SUBMISSIONS, ssl=context)
         await gone(server)
+
+
+@on_both_loops
+async def test_a_handshake_that_fails_after_starttls_is_no_error_of_ours():
+    """Anybody could fill the log with tracebacks, and hide in them what matters."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    async with running() as server:
+        line = await Line.to(server)
+        await line.reply()
+        await line.send("EHLO client.example\r\n")
+        assert (await line.send("STARTTLS\r\n")).startswith("220 ")
+        line.writer.write(b"this is no ClientHello\r\n" * 10)
+        with contextlib.suppress(ConnectionError):
+            await line.reader.read()
+        await line.close()
+        await gone(server)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert faults == []
 
 
 @pytest.mark.case(23)

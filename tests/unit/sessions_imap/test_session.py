@@ -306,6 +306,24 @@ async def test_fifty_appends_at_the_edge_of_the_quota():
 
 
 @pytest.mark.case(13)
+async def test_appends_through_several_pods_overshoot_the_quota_by_one_message():
+    """Each pod counts only what comes through itself: together they would overshoot by as much as each of them takes."""
+    made, _ = make_pods(2, found=directory(quota_bytes=100_000))
+    clients = [await pod.login() for pod in made for _ in range(20)]
+    message = b"Subject: x\r\n\r\n" + b"y" * 9_000 + b"\r\n"
+    for client in clients:
+        client.send(b"a1 APPEND INBOX {%d+}\r\n%b\r\n" % (len(message), message))
+    for client in clients:
+        await client.settle()
+    answers = [client.take() for client in clients]
+    accepted = sum(b"a1 OK" in answer for answer in answers)
+    assert all(b"a1 OK" in answer or b"a1 NO [OVERQUOTA]" in answer for answer in answers)
+    view = await (await made[0].services.store.open(ALICE)).refresh()
+    assert view.usage.messages == accepted
+    assert 100_000 - len(message) < view.usage.bytes <= 100_000 + len(message)
+
+
+@pytest.mark.case(13)
 async def test_an_aborted_append_leaves_nothing(pods):
     """Connections that break in the middle of a message would eat up the quota, or leave half of it in the folder."""
     client = await pods[0].login()

@@ -110,16 +110,17 @@ class Pipeline:
         prefix = delivery_prefix(job.envelope, recipient)
         message = NewMessage((prefix, *shared), internaldate=int(job.now))
         try:
-            return await self._append_to(account, folder_for(account, recipient.tag), message)
+            return await self._append_to(account, folder_for(account, recipient.tag), message, recipient.mailbox.quota_bytes)
         except Refused as error:
             if not recipient.tag or error.reason.name != "no-such-folder":
                 raise
         # The folder that the tag names went away in this moment.
-        return await self._append_to(account, folder_for(account, ""), message)
+        return await self._append_to(account, folder_for(account, ""), message, recipient.mailbox.quota_bytes)
 
     @staticmethod
-    async def _append_to(account: Account, folder: tuple[int, str], message: NewMessage) -> Delivered:
-        appended = await account.append(folder[0], (message,))
+    async def _append_to(account: Account, folder: tuple[int, str], message: NewMessage, quota_bytes: int) -> Delivered:
+        # The quota again, at the commit: what other pods add meanwhile is seen there only.
+        appended = await account.append(folder[0], (message,), quota_bytes=quota_bytes)
         return Delivered(str(appended.modseq))
 
     async def _transit(self, job: Job, shared: list[bytes]) -> Delivered:

@@ -330,11 +330,15 @@ class SmtpSession:
     async def _run(self, work: Coroutine[Any, Any, Answer]) -> None:
         try:
             answer = await work
-        except (asyncio.CancelledError, ConnectionError):
-            # The connection is gone, or is being closed by us.
+        except asyncio.CancelledError:
             self._task = None
             self._close()
             raise
+        except ConnectionError:
+            # The connection is gone, or is being closed by us, as after a TLS handshake that failed. Nobody waits for this task.
+            self._task = None
+            self._close()
+            return
         except Exception as error:  # noqa: BLE001 -- a fault of ours costs this command a 451, not the pod, and is logged
             _log.exception("command-fault", session=self.wire.session_id, command=self._verb)
             answer = Refuse(delivery_reasons.INTERNAL_ERROR, type(error).__name__)

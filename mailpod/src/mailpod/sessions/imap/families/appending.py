@@ -77,7 +77,9 @@ async def append(state: ImapState, command: commands.Append) -> Answer:
             if not message.literal8 and any(b"\0" in chunk for chunk in message.data):
                 raise Refused(answers.NUL_IN_MESSAGE)
         account = state.opened()
-        appended = await account.append(folder.id, [_new(message) for message in command.messages])
+        messages = [_new(message) for message in command.messages]
+        # Other pods are adding too, unseen by `over_quota`: only the commit knows.
+        appended = await account.append(folder.id, messages, quota_bytes=state.quota_bytes())
     finally:
         release(state)
     return ok("Appended", responses.code_appenduid(appended.uidvalidity, appended.uids))
