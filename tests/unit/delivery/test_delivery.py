@@ -21,8 +21,9 @@ from mailpod.delivery import (
 from mailpod.delivery.envelope import Client, Job
 from mailpod.delivery.steps import Step, check_form, remove_forged_results
 from mailpod.delivery.trace import delivery_prefix, received
-from mailpod.directory.directory import Match
-from mailpod.errors import OVER_QUOTA
+from mailpod.directory.directory import Directory, Match
+from mailpod.errors import ACCOUNT_CLOSED, OVER_QUOTA
+from mailpod.store import admin
 from tests.support.clocks import ManualClock
 from tests.support.memory_objects import MemoryObjects
 from tests.support.smtp import CountingEntropy, MemoryStore, example_directory, example_services
@@ -225,6 +226,41 @@ async def test_two_pods_at_the_quotas_edge_overshoot_by_one_message():
     usage = (await make_store(objects).open("alice@example.com")).view.usage
     assert usage.messages == 3
     assert 10_000_000 <= usage.bytes < 10_000_000 + size
+
+
+@pytest.mark.parametrize("addresses", [("alice@example.com",), ("alice@example.com", "bob@example.com")], ids=["one", "several"])
+async def test_account_made_again_elsewhere_takes_the_mail(addresses):
+    """A mailbox that was erased and made again would bounce its first mail on every pod that had it open."""
+    objects = MemoryObjects(ManualClock())
+    here, elsewhere = make_store(objects), make_store(objects)
+    letter = envelope(*addresses)
+    for recipient in letter.recipients:
+        recipient.account = await here.open(recipient.mailbox.address)
+    await admin.erase(elsewhere, "alice@example.com")
+    await elsewhere.open("alice@example.com")
+    assert isinstance(await pipeline(here).deliver(letter, PLAIN), Delivered)
+    await here.drain()
+    for address in addresses:
+        await (await elsewhere.open(address)).refresh()
+        assert len(await stored(elsewhere, address)) == 1
+    await elsewhere.drain()
+
+
+async def test_account_erased_for_good_bounces():
+    """Mail to a mailbox that is gone from the configuration and erased must not make it anew."""
+    objects = MemoryObjects(ManualClock())
+    here, elsewhere = make_store(objects), make_store(objects)
+    letter = envelope("alice@example.com")
+    way = pipeline(here)
+    letter.recipients[0].account = await here.open("alice@example.com")
+    await admin.erase(elsewhere, "alice@example.com")
+    way._services.directory = Directory(example_directory().config, ())
+    outcome = await way.deliver(letter, PLAIN)
+    assert isinstance(outcome, Refuse)
+    assert outcome.reason is ACCOUNT_CLOSED
+    assert (await admin.show(elsewhere, "alice@example.com")).closed
+    await here.drain()
+    await elsewhere.drain()
 
 
 async def test_folder_that_vanishes_falls_back_to_inbox():

@@ -15,7 +15,7 @@ from mailpod.delivery.quota import QuotaLedger
 from mailpod.delivery.steps import Refuse, Step
 from mailpod.delivery.trace import DateCache, delivery_prefix, received
 from mailpod.directory.directory import Directory
-from mailpod.errors import OVER_QUOTA, MailError, Refused
+from mailpod.errors import ACCOUNT_CLOSED, OVER_QUOTA, MailError, Refused
 from mailpod.limits import smtp as limits
 from mailpod.ports import Clock, Entropy
 from mailpod.store.facade import Account, MailStore
@@ -78,6 +78,17 @@ class Pipeline:
             verdict = await step.run(job, directory)
             if verdict is not None:
                 return verdict
+        try:
+            return await self._commit(job)
+        except Refused as error:
+            if error.reason is not ACCOUNT_CLOSED:
+                raise
+        # Another pod erased an account, and somebody made it again, since this pod opened it: the mail is for the new one. What is not
+        # in the directory any more was erased for good; opening it would make it anew.
+        for recipient in job.envelope.recipients:
+            if self._services.directory.mailbox(recipient.mailbox.address) is None:
+                return Refuse(ACCOUNT_CLOSED, recipient.address)
+            recipient.account = None
         return await self._commit(job)
 
     async def _commit(self, job: Job) -> Delivered | Refuse:
