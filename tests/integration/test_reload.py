@@ -165,7 +165,7 @@ def test_suspended_mailbox_is_logged_out(fleet):
         sender.login(BOB, PASSWORDS[BOB])
         spec_of(fleet.documents, "bob")["state"] = "Suspended"
         pod.wait_generation(fleet.render(pod))
-        assert bob.readline().startswith(b"* BYE")
+        assert b"cannot be used any more" in bob.readline()
         bob.shutdown()
         assert sender.getreply()[0] == 421
     assert alice.noop()[0] == "OK"

@@ -9,7 +9,7 @@ from mailpod import contract
 from mailpod.adapters.configdir import ConfigDirectory
 from mailpod.errors import StoreUnavailable
 from mailpod.main.configuration import ConfigError, Configuration, parse
-from mailpod.main.pod import _fixed, _locked_out
+from mailpod.main.pod import _fixed, locked_out
 from mailpod.main.reload import Reloader
 from mailpod.telemetry import CONFIG_RELOADS
 from mailpod.web.health import Health
@@ -159,4 +159,4 @@ def test_whose_sessions_end():
     """Who is removed, locked or suspended is logged out; nobody else is."""
     old = [box("gone@x"), box("locked@x"), box("suspended@x"), box("stays@x")]
     new = [box("locked@x", contract.MailboxState.LOCKED), box("suspended@x", contract.MailboxState.SUSPENDED), box("stays@x"), box("new@x")]
-    assert _locked_out(old, new) == {"gone@x", "locked@x", "suspended@x"}
+    assert locked_out(old, new) == {"gone@x", "locked@x", "suspended@x"}

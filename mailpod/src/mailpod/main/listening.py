@@ -10,17 +10,14 @@ import structlog
 
 from mailpod.contract import ListenerConfig, ListenerName
 from mailpod.errors import Reason
-from mailpod.servers.connection import connection_factory
+from mailpod.servers.imap import imap_factories
 from mailpod.servers.listener import Listeners
+from mailpod.servers.pop3 import pop3_factories
 from mailpod.servers.proxy import TrustedPeers
-from mailpod.servers.registry import Connections, Endpoint
+from mailpod.servers.registry import Connections
 from mailpod.servers.smtp import SmtpServer
 from mailpod.servers.tls import TlsProvider
-from mailpod.sessions.imap.hub import Hub
-from mailpod.sessions.imap.session import ImapSession
-from mailpod.sessions.pop3.session import Pop3Session, Pop3Shared
 from mailpod.sessions.services import Services
-from mailpod.sessions.wire import Session, Wire
 
 log = structlog.get_logger(__name__)
 
@@ -40,20 +37,13 @@ class Listening:
         self._sockets = Listeners()
         self._clients = Connections(services.clock, services.entropy, tls, trusted)
         self._smtp = SmtpServer(services, tls, trusted)
-        self._hub = Hub(services)
-        pop3 = Pop3Shared()
-
-        def make_imap(wire: Wire) -> Session:
-            return ImapSession(services, self._hub, wire)
-
-        def make_pop3(wire: Wire) -> Session:
-            return Pop3Session(wire, services, pop3)
-
-        self._endpoints = {
-            ListenerName.IMAP: Endpoint("imap", False, make_imap, b"* BYE [UNAVAILABLE] Too many connections\r\n"),
-            ListenerName.IMAPS: Endpoint("imaps", True, make_imap),
-            ListenerName.POP3: Endpoint("pop3", False, make_pop3, b"-ERR [SYS/TEMP] Too many connections\r\n"),
-            ListenerName.POP3S: Endpoint("pop3s", True, make_pop3),
+        imap, imaps = imap_factories(services, self._clients)
+        pop3, pop3s = pop3_factories(services, self._clients)
+        self._factories = {
+            ListenerName.IMAP: imap,
+            ListenerName.IMAPS: imaps,
+            ListenerName.POP3: pop3,
+            ListenerName.POP3S: pop3s,
         }
 
     def start(self) -> None:
@@ -97,12 +87,7 @@ class Listening:
         if not accounts:
             return
         ended = sum(self._smtp.close_for(address, ACCESS_ENDED) for address in accounts)
-        for imap in self._hub.sessions():
-            if imap.account_address in accounts:
-                assert isinstance(imap, ImapSession)
-                imap.shut_down()
-                ended += 1
-        ended += self._clients.close_for(accounts)
+        ended += self._clients.close_for(accounts, ACCESS_ENDED)
         if ended:
             log.info("sessions-ended", reason=ACCESS_ENDED.name, sessions=ended)
 
@@ -122,7 +107,7 @@ class Listening:
         if name in SMTP_LISTENERS:
             await self._smtp.listen(name, port, self._bind)
         else:
-            await self._sockets.open(name, port, connection_factory(self._clients, self._endpoints[name]), self._bind)
+            await self._sockets.open(name, port, self._factories[name], self._bind)
         self._open[name] = port
 
     async def _close(self, name: ListenerName) -> None:

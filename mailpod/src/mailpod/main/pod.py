@@ -121,7 +121,7 @@ class Pod:
             return  # `start` goes on with it
         await self._peers.configure(new.pod.peers, new.pod.web_port)
         await self._listening.close_others(new.pod.listeners)
-        self._listening.end_sessions(_locked_out(old.mailboxes, new.mailboxes))
+        self._listening.end_sessions(locked_out(old.mailboxes, new.mailboxes))
         CONFIG_LOADED.clear()
         CONFIG_LOADED.labels(new.pod.generation).set(1)
 
@@ -215,7 +215,9 @@ def _fixed(old: PodConfig, new: PodConfig) -> Iterable[str]:
         yield "pod.json: web_port cannot change while a pod runs; roll the pods"
 
 
-def _locked_out(old: Iterable[MailboxConfig], new: Iterable[MailboxConfig]) -> frozenset[str]:
-    """Addresses whose owners may not be logged in any more: removed, locked or suspended."""
-    active = {box.address for box in new if box.state is MailboxState.ACTIVE}
-    return frozenset(box.address for box in old if box.address not in active)
+def locked_out(old: Iterable[MailboxConfig], new: Iterable[MailboxConfig]) -> frozenset[str]:
+    """Addresses whose sessions must end: removed, locked, suspended, or a password that let them in is gone or another one now."""
+    active = {box.address: box for box in new if box.state is MailboxState.ACTIVE}
+    return frozenset(
+        box.address for box in old if (now := active.get(box.address)) is None or not set(box.credentials) <= set(now.credentials)
+    )
