@@ -108,6 +108,7 @@ class Process:
         self.paused = False
         self.steps = 0  # callbacks run so far
         self.on_death: list[Callable[[], None]] = []
+        self._unseen: set[int] = set()  # ids of tasks; they are kept alive in _tasks
         self.unhandled: list[str] = []  # exceptions that no task of it caught
         self._ready: deque[SimHandle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []  # strong: a dead process's coroutines must not be collected, that would run their finally
@@ -128,6 +129,8 @@ class Process:
         if not self.alive:
             return
         self.alive = False
+        # A task that has just ended, and whoever awaits it was about to look at its exception: nobody's fault.
+        self._unseen = {id(argument) for handle in self._ready for argument in handle.args}
         self._ready.clear()
         self.loop.park(self)
         for callback in self.on_death:
@@ -180,6 +183,8 @@ class Process:
         """Tasks that ended with an exception that nobody has looked at."""
         failed = []
         for task in self._tasks:
+            if id(task) in self._unseen:
+                continue
             if task.done() and not task.cancelled() and task._log_traceback:  # type: ignore[attr-defined]  # asyncio's own mark
                 error = task.exception()
                 assert error is not None
